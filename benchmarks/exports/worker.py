@@ -49,7 +49,7 @@ def prepare_ssd_jax(source: str, threads: int) -> tuple[Detect, ToDetections]:
     from ssd_jax.export.benchmark import make_model_detect_fn
     from ssd_jax.export.pictures import place_on_canvases
     from ssd_jax.inference.detections import to_image_detections
-    from ssd_jax.inference.detector import choose_canvas_side
+    from ssd_jax.inference.images import choose_canvas_side
     from ssd_jax.model_zoo.opening import open_detector
     from ssd_jax.runtime import sharding
 

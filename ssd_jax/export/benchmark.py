@@ -20,7 +20,7 @@ from ssd_jax.export.pictures import choose_pictures, place_on_canvases
 from ssd_jax.exported import reading
 from ssd_jax.exported.prediction import make_predict
 from ssd_jax.files import make_user_path
-from ssd_jax.inference.detector import choose_canvas_side
+from ssd_jax.inference.images import choose_canvas_side
 from ssd_jax.inference.stored_program import make_detect_fn
 from ssd_jax.model_zoo.model_folder import WEIGHTS_NAME
 from ssd_jax.model_zoo.opening import OpenedModel, check_model_exists, open_detector

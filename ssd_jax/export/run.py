@@ -32,7 +32,7 @@ from ssd_jax.exported.prediction import make_predict
 from ssd_jax.files import convert_write_errors, make_safe_file_name, make_user_path
 from ssd_jax.inference import program
 from ssd_jax.inference.detections import ImageDetections, to_image_detections
-from ssd_jax.inference.detector import choose_canvas_side
+from ssd_jax.inference.images import choose_canvas_side
 from ssd_jax.inference.stored_program import make_detect_fn
 from ssd_jax.model_zoo.model_folder import remove_local_paths
 from ssd_jax.model_zoo.opening import open_detector

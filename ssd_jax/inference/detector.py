@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 import numpy as np
 from jaxtyping import UInt8
@@ -20,10 +20,11 @@ from PIL import Image
 from ssd_jax.config import Config
 from ssd_jax.data.image import decode_reduced_image, read_reduced_image, reduce_to_fit
 from ssd_jax.data.image_formats import LARGE_PIXELS
-from ssd_jax.data.pixels import array_to_rgb, to_rgb
 from ssd_jax.errors import UserError, escape_text
 from ssd_jax.inference import pipeline
+from ssd_jax.inference.batching import Batching, choose_batching
 from ssd_jax.inference.detections import NO_DETECTIONS, DetectFn, ImageDetections, to_image_detections
+from ssd_jax.inference.images import choose_canvas_side, get_image_name, make_type_error, to_array
 from ssd_jax.inference.pipeline import DetectedPicture
 from ssd_jax.inference.results import Detections, ImageLike, ScoreThreshold, check_classes, check_score_threshold
 from ssd_jax.inference.tiles import TILE_OVERLAP, check_tile_options, count_views, detect_tiles
@@ -34,8 +35,6 @@ from ssd_jax.plurals import format_count
 
 logger = logging.getLogger(__name__)
 
-Batching = Literal["single", "padded", "any"]
-"""How many images a function takes in one call: one, always the same number, or any number."""
 ViewProgress = Callable[[int, int], object]
 """A function that is called after each view of an image in tiles, with the number of views so far and of all views."""
 _MAX_BATCH_SIZE = 8
@@ -151,7 +150,7 @@ class Detector:
             found.image = images  # a path takes less memory than the pixels
             return found
         if isinstance(images, bytes | bytearray) or not isinstance(images, Iterable):
-            raise _make_type_error(images)
+            raise make_type_error(images)
         images = list(images)
         detections = []
         for image, result in zip(images, self.detect_in_order(self._make_readings(images), batch_size), strict=True):
@@ -213,7 +212,7 @@ class Detector:
             failures = [Reading(partial(Unreadable, (line,)), 0) for line in found.unusable]
             readings = itertools.chain(make_readings(found.inputs, side, every), failures)
         elif isinstance(source, bytes | bytearray) or not isinstance(source, Iterable):
-            raise _make_type_error(source)
+            raise make_type_error(source)
         else:
             readings = self._make_readings(source, side)
         results = self.detect_in_order(readings, batch_size, tile, overlap)
@@ -406,7 +405,7 @@ class Detector:
         """
         classes = self._check_arguments(score_threshold, classes, batch_size)
         pixels, size = self._read_any(image, UNLIMITED)
-        arrays = self._detect_tiles(pixels, size, tile, overlap, batch_size, _get_name(image))
+        arrays = self._detect_tiles(pixels, size, tile, overlap, batch_size, get_image_name(image))
         found = Detections.from_arrays(arrays, self.class_names, size, image)
         return found.filter(score_threshold=score_threshold, classes=classes)
 
@@ -476,14 +475,14 @@ class Detector:
         """Return the pixels of an image, perhaps reduced to a side, and its (width, height) at full size in pixels."""
         if isinstance(image, str | Path):
             return self.read(image, side)
-        pixels = _to_array(image)
+        pixels = to_array(image)
         return pixels, (pixels.shape[1], pixels.shape[0])
 
     def _make_readings(self, images: Iterable[ImageLike], side: int | None = None) -> Iterator[Reading]:
         return (Reading(partial(self._read_picture, image, side), 0) for image in images)
 
     def _read_picture(self, image: ImageLike, side: int | None) -> Picture | Unreadable:
-        name = _get_name(image)
+        name = get_image_name(image)
         try:
             return Picture(Input("image", name, Path(name)), *self._read_any(image, side))
         except UserError as error:
@@ -497,46 +496,3 @@ class Detector:
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         return None if classes is None else check_classes(classes, self.class_names)
-
-
-def choose_batching() -> Batching:
-    """Return how many images a program of JAX should take in one call on the first device of this process.
-
-    On a CPU, batches are single images in several threads: they keep all cores as busy as larger batches do, and the
-    detections in an image do not depend on the other images, up to the last bit.
-    """
-    import jax
-
-    return "single" if jax.local_devices()[0].platform == "cpu" else "padded"
-
-
-def choose_canvas_side(image_side: int, max_side: int) -> int:
-    """Return the side in pixels of the square canvas that an image is placed on.
-
-    The side is the smallest of 640, 1280, 2560, ... that is at least ``image_side``, limited to ``max_side``. There are
-    only a few different sides, so that images of all sizes need few compiled programs.
-
-    Args:
-        image_side: Longer side of the image in pixels.
-        max_side: Upper limit of the result. Larger images are reduced to it.
-    """
-    side = 640
-    while side < image_side:
-        side *= 2
-    return min(side, max_side)
-
-
-def _to_array(image: np.ndarray | Image.Image) -> UInt8[np.ndarray, "h w 3"]:
-    if isinstance(image, Image.Image):
-        return to_rgb(image)
-    if not isinstance(image, np.ndarray):
-        raise _make_type_error(image)
-    return array_to_rgb(image)
-
-
-def _get_name(image: ImageLike) -> str:
-    return str(image) if isinstance(image, str | Path) else "image"
-
-
-def _make_type_error(image: object) -> TypeError:
-    return TypeError(f"expected a path, an array of uint8 pixels or a PIL image, got {type(image).__name__}")

@@ -17,7 +17,8 @@ from ssd_jax.exported import reading
 from ssd_jax.exported.prediction import make_predict
 from ssd_jax.exported.program import Program
 from ssd_jax.files import make_user_path
-from ssd_jax.inference.detector import Batching, Detector, choose_batching
+from ssd_jax.inference.batching import Batching, choose_batching
+from ssd_jax.inference.detector import Detector
 from ssd_jax.model_zoo import catalog, hub
 from ssd_jax.model_zoo.catalog import CatalogModel
 from ssd_jax.model_zoo.model_folder import is_model_folder, read_params

@@ -16,6 +16,7 @@ from PIL import Image
 from ssd_jax.data.formats.shapes import CLASS_NAMES, ShapesSource
 from ssd_jax.errors import UserError
 from ssd_jax.inference import detector, stored_program
+from ssd_jax.inference.images import choose_canvas_side
 from ssd_jax.inference.restoring import restore_params
 from ssd_jax.inputs.finding import Input
 from ssd_jax.inputs.reading import Picture, Reading
@@ -93,7 +94,7 @@ def test_wrong_types_are_named_in_a_type_error(trained_detector, monkeypatch, va
      (2561, 4096, 4096), (9000, 4096, 4096)],
 )  # fmt: skip
 def test_choose_canvas_side_returns_640_times_a_power_of_two_up_to_the_limit(longest, largest, side):
-    assert detector.choose_canvas_side(longest, largest) == side
+    assert choose_canvas_side(longest, largest) == side
 
 
 def test_detector_does_not_reduce_an_image_that_fits_into_the_canvas(trained_detector, monkeypatch):

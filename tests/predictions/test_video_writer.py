@@ -28,7 +28,9 @@ class FullDisk:
 
 def make_writer_with_full_disk(path) -> VideoWriter:
     writer = VideoWriter(path)
-    writer.write(np.zeros((48, 64, 3), np.uint8), 0.0)
+    for number in range(100):  # the encoder keeps the first ones back
+        writer.write(np.zeros((48, 64, 3), np.uint8), number / 10)
+    assert list(path.parent.iterdir()), "the file has been begun"
     writer._container = FullDisk(writer._container)
     return writer
 
