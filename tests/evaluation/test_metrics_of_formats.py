@@ -47,7 +47,7 @@ def evaluate(root: Path, names: tuple[str, ...], stored: dict[str, ImageDetectio
         config=settings, check_checkpoint=lambda checkpoint: None, folder=None, program=None, short_name="stored"
     )
 
-    def predict(model, config, source, checkpoint):
+    def predict(model, config, source, checkpoint, **options):
         images = [stored[Path(annotation.file).name] for annotation in source.annotations()]
         return run.SplitPrediction(images, 0, None)
 
