@@ -336,14 +336,14 @@ def test_large_images_do_not_keep_small_ones_waiting(detector, monkeypatch):
     def decode_slowly(self, data, name):
         if len(data) > len(IMAGE):
             started.set()
-            assert release.wait(20)
+            assert release.wait(5)
         return decode(self, data, name)
 
     monkeypatch.setattr(Detector, "decode", decode_slowly)
     large = encode_image(np.tile(PIXELS, (2, 2, 1)))
     with open_client(detector) as client, ThreadPoolExecutor(8) as threads:
         slow = [threads.submit(client.post, "/detect", content=large) for _ in range(8)]
-        assert started.wait(20)
+        assert started.wait(5)
         assert client.post("/detect", content=IMAGE).status_code == 200
         release.set()
         assert [future.result().status_code for future in slow] == [200] * 8
