@@ -170,7 +170,8 @@ def evaluate_voc(
     ignored = _count_labels([a.labels[a.difficult | a.crowd] for a in annotations], len(class_names))
     matches = match_classes(detections, annotations, class_names, iou_threshold)
     classes = {
-        name: _make_voc_class(*values) for name, *values in zip(class_names, matches, ignored, detected, strict=True)
+        name: _make_voc_class(*values)
+        for name, values in zip(class_names, zip(matches, ignored, detected, strict=True), strict=True)
     }
     return VocResult(
         voc_map_11point=_compute_mean([c["ap_11point"] for c in classes.values()]),

@@ -71,7 +71,7 @@ def test_find_doubts_finds_another_class():
 
 
 def test_find_doubts_does_not_doubt_a_class_that_is_detected_more_surely():
-    """Of the second pair, neither detection repeats the other one: both are on the box, at its two sides."""
+    """Neither detection of the second pair repeats the other one: both are on the box, at its two sides."""
     assert not find_among_right_images(detect((A_SHIFTED, 0.8, 2), (A, 0.85, 1)), annotate((A, 1)))
     at_the_left = (0, 10, 30, 40)
     for score, number in ((0.85, 0), (0.75, 1)):
