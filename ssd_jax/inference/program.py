@@ -25,7 +25,9 @@ PredictFn = Callable[
 
 def make_predict_fn(config: Config, mesh: Mesh) -> PredictFn:
     """Return the function of `make_predict`, jitted."""
-    return jax.jit(make_predict(config, mesh), compiler_options=compilation.compiler_options(mesh))
+    return jax.jit(
+        make_predict(config, mesh), compiler_options=compilation.detection_compiler_options(config.model, mesh)
+    )
 
 
 def make_predict(config: Config, mesh: Mesh | None, *, is_standardized: bool = False) -> Callable[..., Detections]:

@@ -78,7 +78,8 @@ def _load_or_compile(config: Config, batch: int, side: int) -> Callable[..., tup
             if file is not None:
                 _write(file, exported)
         arguments, _ = jax.tree.unflatten(exported.in_tree, exported.in_avals)
-        program = jax.jit(exported.call, compiler_options=compilation.compiler_options())
+        options = compilation.detection_compiler_options(config.model)
+        program = jax.jit(exported.call, compiler_options=options)
         return program.lower(*arguments).compile()
 
 

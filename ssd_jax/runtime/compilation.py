@@ -11,11 +11,17 @@ import jax
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from jax.sharding import Mesh
 
+from ssd_jax.config import Model
 from ssd_jax.errors import format_error_reason
 from ssd_jax.files import CACHE_VARIABLE, find_cache_folder
 from ssd_jax.runtime.memory import return_free_memory
 
 logger = logging.getLogger(__name__)
+
+_CONVOLUTION_FUSIONS = "xla_cpu_experimental_ynn_fusion_type"
+# Largest width of a network that detects faster on a CPU with convolution fusions. benchmarks/compiler_options.py
+# compares both.
+_LARGEST_NARROW_WIDTH = 0.25
 
 
 def compiler_options(mesh: Mesh | None = None, *, deterministic: bool = False) -> dict[str, str] | None:
@@ -35,12 +41,25 @@ def compiler_options(mesh: Mesh | None = None, *, deterministic: bool = False) -
     # jaxlib may not have these options, and an unknown option is an error.
     if kind == "cpu" and jax.__version_info__[:2] == (0, 10):
         return {
-            "xla_cpu_experimental_ynn_fusion_type": "",
+            _CONVOLUTION_FUSIONS: "",
             "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
         }
     if kind in ("gpu", "cuda") and deterministic:
         return {"xla_gpu_deterministic_ops": "true"}
     return None
+
+
+def detection_compiler_options(model: Model, mesh: Mesh | None = None) -> dict[str, str] | None:
+    """Return the compiler options for a program that applies a network without gradients, as `compiler_options` does.
+
+    Args:
+        model: Network of the program. On CPUs, XLA's convolution fusions are used if it is narrow.
+        mesh: Mesh that the program runs on; None for the first device.
+    """
+    options = compiler_options(mesh)
+    if options is not None and model.width <= _LARGEST_NARROW_WIDTH:
+        options.pop(_CONVOLUTION_FUSIONS, None)
+    return options
 
 
 def enable_compilation_cache() -> None:

@@ -11,6 +11,7 @@ import jax
 import pytest
 from helpers.fake_devices import make_fake_mesh
 
+from ssd_jax.config import Model
 from ssd_jax.runtime import compilation
 
 COUNT_TRIMS = """
@@ -63,6 +64,15 @@ def test_compiler_options_of_a_cpu_are_set_only_for_jax_0_10(version, has_option
     assert bool(options) == has_options
     assert options is None or options["xla_cpu_experimental_ynn_fusion_type"] == ""
     assert compilation.compiler_options() == options
+
+
+@pytest.mark.parametrize(("width", "has_fusions"), [(0.1875, True), (0.25, True), (1.0, False)])
+def test_detection_compiler_options_allow_convolution_fusions_only_in_narrow_networks(width, has_fusions, monkeypatch):
+    monkeypatch.setattr(jax, "__version_info__", (0, 10, 2))
+    options = compilation.detection_compiler_options(Model(width=width), make_fake_mesh())
+    name = "xla_cpu_experimental_ynn_fusion_type"
+    assert options == {k: v for k, v in compilation.compiler_options().items() if not (has_fusions and k == name)}
+    assert compilation.detection_compiler_options(Model(width=width), make_fake_mesh(platform="tpu")) is None
 
 
 @pytest.fixture
