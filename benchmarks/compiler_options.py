@@ -10,7 +10,7 @@ program bit for bit, and *used* marks the options that ssd-jax uses. Except for 
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -101,7 +101,7 @@ def make_program(name: str, batch: int) -> tuple[Model, Callable[..., Any], tupl
 
 
 def time_in_turns(
-    programs: dict[str, Callable[..., Any]], arguments: tuple[Any, ...], options: Options
+    programs: Mapping[str, Callable[..., Any]], arguments: tuple[Any, ...], options: Options
 ) -> dict[str, list[float]]:
     """Return the CPU seconds of a call of each program in each round."""
     times: dict[str, list[float]] = {name: [] for name in programs}

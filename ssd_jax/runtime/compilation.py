@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 _CONVOLUTION_FUSIONS = "xla_cpu_experimental_ynn_fusion_type"
 # Largest width of a network that detects faster on a CPU with convolution fusions. benchmarks/compiler_options.py
 # compares both.
-_LARGEST_NARROW_WIDTH = 0.25
+_LARGEST_NARROW_WIDTH = 0.5
 
 
 def compiler_options(mesh: Mesh | None = None, *, deterministic: bool = False) -> dict[str, str] | None:

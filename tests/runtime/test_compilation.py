@@ -66,7 +66,7 @@ def test_compiler_options_of_a_cpu_are_set_only_for_jax_0_10(version, has_option
     assert compilation.compiler_options() == options
 
 
-@pytest.mark.parametrize(("width", "has_fusions"), [(0.1875, True), (0.25, True), (1.0, False)])
+@pytest.mark.parametrize(("width", "has_fusions"), [(0.1875, True), (0.5, True), (1.0, False)])
 def test_detection_compiler_options_allow_convolution_fusions_only_in_narrow_networks(width, has_fusions, monkeypatch):
     monkeypatch.setattr(jax, "__version_info__", (0, 10, 2))
     options = compilation.detection_compiler_options(Model(width=width), make_fake_mesh())
