@@ -385,6 +385,13 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "wide_networks_detect_with_fusions",
+        "runtime/compilation",
+        "model.width <= _LARGEST_NARROW_WIDTH",
+        "model.width > 0",
+        ("runtime/test_compilation",),
+    ),
+    Mutant(
         "std_divides_mean_only",
         "models/ssd",
         "x = ((images - mean) / std).astype(dtype)",
