@@ -57,7 +57,7 @@ def _compute_paired_iou(
     return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
 
 
-def _compute_area(low: Float64[np.ndarray, "2 *p"], high: Float64[np.ndarray, "2 *p"]) -> Float64[np.ndarray, "*p"]:
+def _compute_area(low: Float64[np.ndarray, "2 ..."], high: Float64[np.ndarray, "2 ..."]) -> Float64[np.ndarray, "..."]:
     """Return the number of pixels between two corners, whose own pixels are counted. It is 0 if a side is negative."""
     width, height = (high - low + 1).clip(0)
     return width * height
