@@ -194,7 +194,7 @@ def start_server(model: str, cache: Path) -> Iterator[tuple[int, float]]:
     limits = ["--head-seconds", str(SLOW_SECONDS), "--body-seconds", str(SLOW_SECONDS)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": str(cache)}
     started = time.perf_counter()
-    process = subprocess.Popen([*command, *limits], env=environment, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*command, *limits], env=environment, stdout=subprocess.PIPE, encoding="utf-8")
     try:
         assert process.stdout is not None
         line = process.stdout.readline()

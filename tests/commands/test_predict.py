@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -318,7 +319,16 @@ def test_predict_with_a_camera_ends_with_an_interrupt(trained_run, tmp_path, mon
     assert "detections" in capsys.readouterr().out
 
 
+@pytest.fixture
+def default_interrupts() -> Iterator[None]:
+    """Handle interrupts as Python does by default. In a background process of a shell, they are ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to a single process")
+@pytest.mark.usefixtures("default_interrupts")
 def test_predict_writes_what_is_done_after_an_interrupt(trained_run, photos, tmp_path, monkeypatch, capsys):
     """Ctrl-C comes while an entry is written. All files contain the same images afterwards."""
     from ssd_jax.predictions.tables import JsonWriter

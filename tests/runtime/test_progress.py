@@ -213,7 +213,7 @@ def test_plain_lines_are_printed_now_and_then_without_a_terminal_that_moves_the_
         ).stdout.decode()  # fmt: skip
     lines = [line for line in text.splitlines() if re.match(r"(tr.*ining|evaluating):", line)]
     assert 3 <= len(lines) <= 20, text
-    assert lines[0] == r"tr\x1b[2Jäining: 0:00  compiling"
+    assert re.fullmatch(r"tr\\x1b\[2Jäining: 0:0\d  compiling", lines[0])
     assert any(re.fullmatch(r"tr.*ining: 120/540 steps, 0:0\d left, epoch 1/9, loss 1.234, .*", line) for line in lines)
     assert any(re.fullmatch(r"evaluating: 9/36 images, 0:0\d", line) for line in lines)
     assert max(map(len, lines)) <= 80

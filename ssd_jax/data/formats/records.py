@@ -23,7 +23,7 @@ from ssd_jax.data.formats.layout import describe_layout, folder_distance
 from ssd_jax.data.formats.other_formats import find_sidecar_files, report_sidecar_files, report_unused_folders
 from ssd_jax.data.formats.outlines import Box
 from ssd_jax.data.formats.reader import SplitBuilder
-from ssd_jax.data.formats.signs import find_files
+from ssd_jax.data.formats.signs import find_files, find_sign
 from ssd_jax.data.image import image_size
 from ssd_jax.data.problems import Kind, Problems
 from ssd_jax.data.source import FolderSource, RawObject, add_problem_if_normalised, join_names
@@ -73,7 +73,9 @@ class RecordFormat:
     """True if files usually name more images than a folder contains."""
 
     def find_files(self, folder: Folder) -> list[str]:
-        return self.find(folder) if self.find is not None else find_files(folder, self.name)
+        """Return the relative paths of the annotation files, with those that are too damaged to be recognised."""
+        files = self.find(folder) if self.find is not None else find_files(folder, self.name)
+        return [*files, *_find_damaged_files(folder, files)] if self.is_for_one_image else files
 
     def count_annotated(self, folder: Folder) -> int:
         """Return the approximate number of annotated images, see `recognition.FolderFormatModule`."""
@@ -178,6 +180,25 @@ class ObjectList:
 
 
 # ---- the records of a folder ----
+
+
+def _find_damaged_files(folder: Folder, files: Sequence[str]) -> list[str]:
+    """Return the files in no known format that are beside annotation files and have the name of an image.
+
+    They are read, too, so that a truncated file is reported, instead of its image being left out.
+    """
+    if folder.path.is_file():
+        return []
+    known = set(files)
+    places = {(parent(file), os.path.splitext(file)[1].lower()) for file in files}
+    return [
+        file
+        for file in folder.with_extension(*{extension for _, extension in places})
+        if file not in known
+        and (parent(file), os.path.splitext(file)[1].lower()) in places
+        and folder.images_named(stem(file))
+        and find_sign(folder.full_path(file)) is None
+    ]
 
 
 class _Place(NamedTuple):

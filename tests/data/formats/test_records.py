@@ -19,10 +19,12 @@ from helpers.label_files import (
     write,
     write_createml,
     write_cvat,
+    write_dota,
     write_images,
     write_kitti,
     write_labelme,
     write_open_images,
+    write_supervisely,
     write_via,
 )
 
@@ -95,6 +97,18 @@ def test_damaged_file_is_never_a_traceback(form, writer, damage, tmp_path):
         read_objects(tmp_path, problems=Problems(raise_errors=False))
     except UserError as error:
         assert str(tmp_path) in str(error)
+
+
+@pytest.mark.parametrize("writer", [write_labelme, write_supervisely, write_kitti, write_dota])
+@pytest.mark.parametrize("content", ['{"version": "5.0", "fla', "cat 0 0 not-a-number\n"])
+def test_file_of_one_image_that_is_not_recognised_is_reported(writer, content, tmp_path):
+    """A truncated file may have lost everything by which its format is recognised."""
+    writer(tmp_path, BOXES)
+    (damaged,) = (file for file in tmp_path.rglob("b c*.*") if file.suffix in (".json", ".txt"))
+    write(damaged, content)
+    problems = Problems(raise_errors=False)
+    read_objects(tmp_path, problems=problems)
+    assert {Path(p.file) for p in problems.collected if p.kind is Kind.MALFORMED} == {damaged}
 
 
 def test_split_of_one_table_is_that_of_its_images_or_of_its_column(tmp_path):
