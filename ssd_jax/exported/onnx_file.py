@@ -42,7 +42,9 @@ def read_program(file: Path, *, is_checked: bool = True) -> OnnxProgram:
         check_content(file, content)
     with convert_errors(f"{file}: the file is damaged", "Copy or export it again."):
         session = create_session(content)
-    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        # Texts of the metadata are decoded here, which fails if they are damaged.
+        metadata = session.get_modelmeta().custom_metadata_map
+    text = metadata.get(METADATA_KEY)
     if text is None:
         raise UserError(f"{file}: was not written by `ssd-jax export`, because it has no metadata named {METADATA_KEY}")
     return OnnxProgram(session, decode_metadata(text, file))

@@ -83,6 +83,18 @@ def test_read_program_refuses_a_file_with_one_changed_bit_or_name(tmp_path: Path
 
 
 @pytest.mark.skipif(find_spec("onnx") is None, reason="needs the extra onnx")
+def test_onnx_file_with_a_damaged_name_of_its_checksum_is_refused(tmp_path: Path):
+    """The checksum is not found then, and the text of the metadata is no UTF-8."""
+    file = tmp_path / "a.onnx"
+    write_tiny_file("onnx", file)
+    content = bytearray(file.read_bytes())
+    content[content.rindex(b"sha256:")] = 0xFF
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.onnx: .*damaged"):
+        read_program(file)
+
+
+@pytest.mark.skipif(find_spec("onnx") is None, reason="needs the extra onnx")
 def test_changed_file_can_be_accepted_on_purpose(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     import onnx
 
