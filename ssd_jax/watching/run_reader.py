@@ -80,7 +80,7 @@ class _Signature(NamedTuple):
 class RunReader:
     """Reader of a run folder, which remembers what it has read.
 
-    Nothing is written. What cannot be read is named in the state, and the rest is shown.
+    It writes nothing. The state names the files that cannot be read.
 
     Args:
         folder: The run folder.
